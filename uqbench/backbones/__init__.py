@@ -1,0 +1,1 @@
+"""Backbones: library models behind one thin wrapper, one file per family."""
