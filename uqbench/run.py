@@ -29,6 +29,7 @@ from uqbench.record import FILE, read_record, surroundings, write_record
 from uqbench.task import Classification
 
 log = logging.getLogger(__name__)
+COST_ROWS = 64
 # Lightning's notices (devices found, tips, epochs reached) are no news to who typed the command; its warnings are.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -125,11 +126,11 @@ def evaluate(
 def measure_cost(
     network: AnyNetwork, method: Method, task: Classification, data: Any, stages_dir: Path
 ) -> dict[str, float]:
-    """Training time, and time, operations and memory of a prediction, on the first rows of the test split."""
+    """Training time, and time, operations and memory of a prediction, on the first test rows."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device).eval()
-    batch = {key: value.to(device) for key, value in next(iter(data.eval_loader("test"))).items()}
-    batch = data.eval_transform(batch)
+    rows = next(iter(data.eval_loader("test")))
+    batch = data.eval_transform({key: value[:COST_ROWS].to(device) for key, value in rows.items()})
     files = [stages_dir / f"{stage.name}.json" for stage in method.stages()]
     return {
         "train_seconds": sum(json.loads(file.read_text())["train_seconds"] for file in files if file.exists()),

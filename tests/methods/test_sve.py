@@ -171,8 +171,8 @@ def test_log_parametrisation_refuses_decay_to_zero():
 def test_no_decay_puts_members_into_a_group_without_decay():
     method = SVE(num_members=2, decay="none")
     network = method.prepare(build, TASK, seed=0)
-    decayed, exempt = method.parameter_groups(network)
-    assert {id(p) for p in decayed["params"]} == {id(p) for p in network.head.parameters()}
+    exempt, heads = method.parameter_groups(network)
+    assert {id(p) for p in heads["params"]} == {id(p) for p in network.head.parameters()}
     assert exempt["weight_decay"] == 0.0 and len(exempt["params"]) == 32
 
 

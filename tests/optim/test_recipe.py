@@ -36,6 +36,12 @@ def test_groups_keep_their_own_weight_decay(kind):
     assert built["lr_scheduler"]["interval"] == "epoch"
 
 
+def test_heads_learn_at_their_own_rate():
+    groups = [{"name": name, "params": [torch.nn.Parameter(torch.ones(1))]} for name in ("backbone", "head")]
+    optimiser = Recipe(lr=0.1, head_lr_factor=20, schedule="constant").build(groups, 1, 1)["optimizer"]
+    assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([0.1, 2.0])
+
+
 @pytest.mark.parametrize(
     "settings", [{"lr": 0.0}, {"weight_decay": -1.0}, {"warmup": -1}, {"clip_norm": 0.0}, {"schedule": "multistep"}]
 )

@@ -210,7 +210,11 @@ class SingularLinear(SingularLayer):
             values = self.singular_values()
             scale = (values if self.full_rank else values - self.S).to(x.dtype)  # [M, G, k]
             inner = F.linear(x, self.Vh.flatten(0, 1).to(x.dtype)).unflatten(-1, self.S.shape) * scale[:, None]
-            y = torch.einsum("mngk,gok->mngo", inner, self.U.to(inner.dtype)).flatten(2)
+            U = self.U.to(inner.dtype)
+            if len(U) == 1:
+                y = F.linear(inner.squeeze(2), U[0])
+            else:
+                y = torch.einsum("mngk,gok->mngo", inner, U).flatten(2)
             if not self.full_rank:
                 y = y + F.linear(x, self.base_layer.weight.to(x.dtype))
             if bias is not None:

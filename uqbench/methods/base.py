@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from uqbench.backbones.base import Backbone
 from uqbench.errors import ConfigError, check
+from uqbench.members.head import MemberHead
 from uqbench.members.network import AnyNetwork, Batch, Network, NetworkList
 from uqbench.predictive import Average, Predictive
 from uqbench.task import Classification
@@ -112,12 +113,15 @@ class Method(ABC):
         return task.predictive(network(batch), self.average)
 
     def parameter_groups(self, network: AnyNetwork) -> list[dict[str, Any]]:
-        """What the optimiser trains; groups with ``weight_decay: 0.0`` are never decayed."""
+        """What the optimiser trains, as ``backbone`` and ``head`` groups; ``weight_decay: 0.0`` is never decayed."""
         exempt = {id(p) for m in network.modules() if isinstance(m, DecaysItself) for p in m.undecayed()}
+        heads = {id(p) for m in network.modules() if isinstance(m, MemberHead) for p in m.parameters()}
         trained = [p for p in network.parameters() if p.requires_grad]
+        body = [p for p in trained if id(p) not in heads]
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if id(p) not in exempt]},
-            {"params": [p for p in trained if id(p) in exempt], "weight_decay": 0.0},
+            {"name": "backbone", "params": [p for p in body if id(p) not in exempt]},
+            {"name": "undecayed", "params": [p for p in body if id(p) in exempt], "weight_decay": 0.0},
+            {"name": "head", "params": [p for p in trained if id(p) in heads]},
         ]
         return [group for group in groups if group["params"]]
 

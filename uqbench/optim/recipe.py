@@ -17,6 +17,7 @@ class Recipe:
         name: the recipe's name in records.
         optimizer: ``adamw``, ``adam`` (weight decay as L2 penalty) or ``sgd``.
         lr: peak learning rate.
+        head_lr_factor: the heads, which start from scratch, learn at ``lr`` times this.
         weight_decay: as the optimiser defines it.
         betas: of Adam and AdamW.
         momentum: of SGD.
@@ -34,6 +35,7 @@ class Recipe:
         name: str = "adamw",
         optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
         lr: float = 1e-3,
+        head_lr_factor: float = 1.0,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.999),
         momentum: float = 0.9,
@@ -46,6 +48,7 @@ class Recipe:
         clip_norm: float | None = None,
     ):
         check(lr > 0, f"optim.lr must be positive, got {lr}")
+        check(head_lr_factor > 0, f"optim.head_lr_factor must be positive, got {head_lr_factor}")
         check(weight_decay >= 0, f"optim.weight_decay must not be negative, got {weight_decay}")
         check(warmup >= 0, f"optim.warmup must not be negative, got {warmup}")
         check(clip_norm is None or clip_norm > 0, f"optim.clip_norm must be positive or null, got {clip_norm}")
@@ -54,6 +57,7 @@ class Recipe:
             name, optimizer, lr, weight_decay, clip_norm,
         )  # fmt: skip
         self.momentum, self.nesterov, self.betas = momentum, nesterov, (betas[0], betas[1])
+        self.head_lr_factor = head_lr_factor
         self.schedule, self.interval, self.warmup = schedule, interval, warmup
         self.milestones, self.gamma = tuple(milestones), gamma
 
@@ -77,6 +81,7 @@ class Recipe:
         """
         optimizer: torch.optim.Optimizer
         lr, decay = self.lr, self.weight_decay
+        groups = [{**g, "lr": lr * (self.head_lr_factor if g.get("name") == "head" else 1)} for g in groups]
         if self.optimizer == "sgd":
             optimizer = torch.optim.SGD(
                 groups, lr=lr, weight_decay=decay, momentum=self.momentum, nesterov=self.nesterov
