@@ -211,10 +211,8 @@ class SingularLinear(SingularLayer):
             scale = (values if self.full_rank else values - self.S).to(x.dtype)  # [M, G, k]
             inner = F.linear(x, self.Vh.flatten(0, 1).to(x.dtype)).unflatten(-1, self.S.shape) * scale[:, None]
             U = self.U.to(inner.dtype)
-            if len(U) == 1:
-                y = F.linear(inner.squeeze(2), U[0])
-            else:
-                y = torch.einsum("mngk,gok->mngo", inner, U).flatten(2)
+            mixed = F.linear(inner, U[0]) if len(U) == 1 else torch.einsum("mngk,gok->mngo", inner, U)
+            y = mixed.flatten(2)
             if not self.full_rank:
                 y = y + F.linear(x, self.base_layer.weight.to(x.dtype))
             if bias is not None:
