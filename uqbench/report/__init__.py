@@ -1,0 +1,1 @@
+"""From records to tables: what runs measured, over their seeds."""
