@@ -45,7 +45,7 @@ def test_groups_are_runs_that_differ_in_the_seed(tmp_path):
         save(tmp_path / f"seed{seed}", seed, accuracy)
     save(tmp_path / "other", 0, 0.7, method="single")
     save(tmp_path / "seed0.old1", 0, 0.1)
-    sve, single = collect([tmp_path])
+    single, sve = collect([tmp_path])
     assert (sve.key, sve.seeds, sve.values("test/accuracy")) == ("sve", [0, 1], [0.8, 0.9])
     assert single.seeds == [0] and single.values("test/nll") == []
     text = page([sve, single])
