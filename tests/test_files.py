@@ -16,7 +16,7 @@ def test_a_failed_write_keeps_what_was_there(tmp_path):
         temporary.write_text("ne")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UqbenchError, match=r"no space left for .*metrics\.json: free some and start the same command"):
         write_safely(path, disk_full)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     write_safely(path, lambda temporary: temporary.write_text("new"))

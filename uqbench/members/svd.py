@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from uqbench.errors import UqbenchError
 from uqbench.files import write_safely
 
 
@@ -73,6 +74,6 @@ def _write(path: Path, factors: Factors) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: factor.contiguous() for name, factor in factors._asdict().items()}
         write_safely(path, lambda temporary: save_file(tensors, temporary))
-    except OSError:
+    except (OSError, UqbenchError):
         # A read-only or full home costs the next start a few seconds, not this run its life.
         return
