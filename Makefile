@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format benchmark clean
+.PHONY: help run test test-all lint format report benchmark clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ lint: $(READY)  ## ruff and mypy
 format: $(READY)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+report: $(READY)  ## results/README.md from the committed records
+	$(BIN)/python -m uqbench.report results/runs --out results/README.md
 
 benchmark: $(READY)  ## step time and memory of sve against M separate networks, as ratios
 	$(BIN)/python scripts/benchmark.py
