@@ -1,4 +1,4 @@
-"""The maintainers' programs: the benchmark's baseline computes what SVE computes, and the contrastive loss is SimCLR's."""
+"""The benchmark's baseline computes what SVE computes, and the contrastive loss is SimCLR's."""
 
 from __future__ import annotations
 
