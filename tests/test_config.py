@@ -109,6 +109,16 @@ def test_the_group_is_everything_but_the_seed():
     assert twice.run_id == first
 
 
+def test_ensembles_of_finished_runs_group_over_their_seeds():
+    def group(seed: int, *runs: str) -> str:
+        members = f"method.members_from=[{','.join(runs)}]"
+        cfg = composed("method=deep_ensemble", "method.num_members=2", f"seed={seed}", members)
+        return config_hash(cfg, without_seed=True)
+
+    assert group(0, "runs/a/seed0_x", "runs/a/seed1_y") == group(1, "runs/a/seed2_z", "runs/a/seed3_w")
+    assert group(0, "runs/a/seed0_x", "runs/a/seed1_y") != group(0, "runs/b/seed0_x", "runs/b/seed1_y")
+
+
 def test_paper_scale_is_the_papers_set_up():
     cfg = composed("experiment=sve_vit", "scale=paper")
     assert (cfg.backbone.model, cfg.data.name, cfg.method.num_members) == (

@@ -33,6 +33,7 @@ COST_ROWS = 64
 # Lightning's notices (devices found, tips, epochs reached) are no news to who typed the command; its warnings are.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
 warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
 
 
