@@ -188,7 +188,7 @@ def config_hash(cfg: DictConfig, without_seed: bool = False) -> str:
         node.pop(leaf, None)
     assert isinstance(plain, dict)
     if without_seed and plain["method"].get("members_from"):
-        # The finished runs that an ensemble is put together from differ in their seeds: what they share is their folder.
+        # Finished runs that an ensemble is put together from differ in their seeds; they share their folder.
         plain["method"]["members_from"] = sorted({str(Path(run).parent) for run in plain["method"]["members_from"]})
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
