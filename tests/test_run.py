@@ -187,7 +187,7 @@ def test_config_is_written_before_the_work(tmp_path, monkeypatch):
     cfg = config(tmp_path, *SINGLE)
     with pytest.raises(Killed):
         run(cfg)
-    assert "num_classes" in (Path(cfg.run_dir) / "config.yaml").read_text()
+    assert "max_epochs: 3" in (Path(cfg.run_dir) / "config.yaml").read_text()
 
 
 def test_metrics_are_json_numbers(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from uqbench.callbacks import plots, style
+from uqbench.errors import UqbenchError
 
 
 def lines(axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -101,7 +102,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(figure, "savefig", fail)
-    with pytest.raises(OSError):
+    with pytest.raises(UqbenchError, match="no space left for"):
         style.save_figure(figure, tmp_path / "figures/risk")
     assert paths[0].read_bytes() == before and len(list((tmp_path / "figures").iterdir())) == 3
 

@@ -96,7 +96,7 @@ def test_the_demo_set_reads_and_is_the_same_every_time(configure):
     assert counts["ood/photographs"] == 400
     assert data.fingerprint == instantiate(configure("data=digits").data).fingerprint
     batch = next(iter(data.eval_loader(shifted[0])))
-    assert batch["image"].shape == (200, 3, 32, 32)
+    assert batch["image"].shape == (64, 3, 32, 32)
     patch = next(iter(data.eval_loader("ood/photographs")))["image"]
     assert patch.shape[1:] == (3, 8, 8) and (patch == patch[:, :1]).all()  # as small and as grey as a digit
     assert data.describe()["shift"]["label"] == "Digits-C (regenerated: 4 of 19)"
