@@ -30,7 +30,7 @@ def config(*overrides: str):
 
 @pytest.fixture(scope="module")
 def fake_cifar10(tmp_path_factory) -> Path:
-    """A local directory with the hub's columns: 40 random images a split."""
+    """A local directory with the hub's columns: 200 random images a split."""
     folder = tmp_path_factory.mktemp("cifar10")
     random = np.random.default_rng(0)
     for split in ("train", "test"):

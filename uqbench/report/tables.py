@@ -49,7 +49,7 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def cell(values: Sequence[float], scale: float) -> str:
-    """``mean ± half-width`` with the digits that the interval leaves meaningful; a dash where there is no value."""
+    """``mean ± half-width``, two digits for percentages and three for the rest; a dash where there is no value."""
     if not values:
         return "-"
     mean, interval = mean_and_interval([scale * value for value in values])
